@@ -90,6 +90,19 @@ def lesion(
     return rgb
 
 
+def redness(
+    canvas: Canvas, rgb: Floats, centre: tuple[float, float], reach: float, strength: float
+) -> Floats:
+    """Reddened skin with a ragged, soft rim about `reach` (a share of the side) from `centre`."""
+    rng, (row, column) = canvas.rng, centre
+    distance = np.hypot(canvas.y - row, canvas.x - column) / max(reach, 0.05)
+    inside = 1 - distance + 0.25 * canvas.fractal(4, 3)
+    cover = sigmoid(inside / np.float32(rng.uniform(0.1, 0.3))) * (1 + 0.15 * canvas.fractal(8, 3))
+    tint = np.array([0.03, 0.42, 0.36], np.float32)
+    fade = 1 - np.clip(strength * cover, 0, 1)[..., None] * tint
+    return np.asarray(rgb * fade, np.float32)
+
+
 def _halo(rng: np.random.Generator, kind: Kind, rgb: Floats, inside: Floats) -> Floats:
     """Reddened skin around the lesion, which is skin in the mask."""
     if kind == "pigmented" or rng.random() < 0.4:

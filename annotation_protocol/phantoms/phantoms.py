@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from annotation_protocol.phantoms import appearance
+from annotation_protocol.phantoms import appearance, overlays
 from annotation_protocol.phantoms.appearance import SKIN_COLOURS, Kind, Tone
-from annotation_protocol.phantoms.canvas import Canvas, Floats, sigmoid
+from annotation_protocol.phantoms.canvas import Canvas, Floats
 
 __all__ = [
     "BACKGROUND",
@@ -67,6 +66,8 @@ class Scene:
     blur: float = 0.0  #: standard deviation of the blur
     lesions: int = 1
     plaster: bool = False  #: a dressing that hides most of the lesion
+    redness: float = 0.0  #: reddened skin far around the lesion, which is skin: 0 none, 1 a burn
+    satellites: int = 0  #: small lesions close to the lesion
     wild: float = 0.3  #: strength of light, colour cast, wrinkles and glare
 
 
@@ -99,28 +100,45 @@ def draw_scene(rng: np.random.Generator, tone: Tone, *, wild: float = 0.3) -> Sc
     )
 
 
-def render(scene: Scene, rng: np.random.Generator, size: int = 256) -> Phantom:
-    """Draw `scene` at `size` x `size`; the same scene, seed and size give the same bytes."""
+def render(
+    scene: Scene,
+    rng: np.random.Generator,
+    size: int = 256,
+    skin: NDArray[np.uint8] | None = None,
+) -> Phantom:
+    """Draw `scene` at `size` x `size`; the same scene, seed and size give the same bytes.
+
+    With `skin` (size, size, 3), a picture of bare skin (`on_skin.bare_skin`), the scene is drawn on that:
+    lesions take their colours from it, and its own light stays.
+    """
     canvas = Canvas(rng, size)
-    rgb, skin_colour = appearance.skin(canvas, scene.tone, scene.wild)
+    if skin is None:
+        rgb, skin_colour = appearance.skin(canvas, scene.tone, scene.wild)
+    else:
+        rgb = np.asarray(skin, np.float32) / np.float32(255)
+        skin_colour = np.median(rgb, (0, 1)).astype(np.float32)
     mask = np.full((size, size), SKIN, np.uint8)
-    for index in range(scene.lesions):
-        spot = scene if index == 0 else _another(scene, rng)
+    if scene.redness:
+        rgb = appearance.redness(canvas, rgb, scene.centre, 2 * scene.radius, scene.redness)
+    spots = [scene if index == 0 else _another(scene, rng) for index in range(scene.lesions)]
+    spots += [_satellite(scene, rng) for _ in range(scene.satellites)]
+    for spot in spots:
         rgb, lesion = _lesion(canvas, spot, rgb, skin_colour)
         mask[lesion] = LESION
     rgb = appearance.hairs(canvas, rgb, scene.hair)
-    rgb = appearance.light(canvas, rgb, scene.wild)
+    if skin is None:
+        rgb = appearance.light(canvas, rgb, scene.wild)
     if scene.marker:
-        rgb, pen = _pen(canvas, scene, rgb)
+        rgb, pen = overlays.pen(canvas, scene, rgb)
         mask[pen] = MARKER
     if scene.cloth:
-        rgb, cloth = _cloth(canvas, scene, rgb)
+        rgb, cloth = overlays.cloth(canvas, rgb)
         mask[cloth] = BACKGROUND
     if scene.plaster:
-        rgb, cover = _plaster(canvas, scene, rgb)
+        rgb, cover = overlays.plaster(canvas, scene, rgb)
         mask[cover] = BACKGROUND
     if scene.ruler:
-        rgb, ruler = _ruler(canvas, rgb)
+        rgb, ruler = overlays.ruler(canvas, rgb)
         mask[ruler] = RULER
     image = appearance.camera(canvas, rgb, scene.wild, scene.blur)
     benign_or_not = DIAGNOSES[scene.kind]
@@ -133,6 +151,15 @@ def _another(scene: Scene, rng: np.random.Generator) -> Scene:
     away = rng.uniform(0.26, 0.36)
     centre = (0.5 + away * np.sin(angle), 0.5 + away * np.cos(angle))
     return replace(scene, centre=centre, radius=scene.radius * rng.uniform(0.6, 1.0))
+
+
+def _satellite(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A lesion of an eighth to a third of the width, outside the rim of the scene's own."""
+    angle, away = rng.uniform(0, 2 * np.pi), scene.radius * rng.uniform(1.9, 3.0)
+    row, column = scene.centre
+    centre = (row + away * np.sin(angle), column + away * np.cos(angle))
+    radius = max(0.012, scene.radius * rng.uniform(0.12, 0.35))
+    return replace(scene, centre=centre, radius=radius)
 
 
 def _lesion(
@@ -165,105 +192,3 @@ def _lesion(
         contrast=scene.contrast,
     )
     return rgb, inside > 0
-
-
-def _pen(canvas: Canvas, scene: Scene, rgb: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    from PIL import ImageDraw
-
-    rng, size = canvas.rng, canvas.size
-    row, column = scene.centre
-    scale = 3
-    sheet = Image.new("L", (size * scale, size * scale), 0)
-    draw = ImageDraw.Draw(sheet)
-    width = max(2, round(scale * size * rng.uniform(0.010, 0.024)))
-    t = np.linspace(0, 2 * np.pi * rng.uniform(0.75, 1.02), 60) + rng.uniform(0, 6)
-    style = rng.random()
-    if style < 0.55:  # a ring around the lesion
-        reach = scene.radius * rng.uniform(1.35, 1.9) + 0.02
-        wobble = (
-            1 + 0.06 * np.cos(2 * t + rng.uniform(0, 6)) + 0.04 * np.cos(3 * t + rng.uniform(0, 6))
-        )
-        points = np.stack(
-            [
-                column + reach * wobble * np.cos(t),
-                row + reach * rng.uniform(0.8, 1.1) * wobble * np.sin(t),
-            ],
-            1,
-        )
-        strokes = [points]
-    elif style < 0.8:  # two brackets
-        reach = scene.radius * rng.uniform(1.3, 1.7) + 0.02
-        half = np.linspace(-0.7, 0.7, 20)
-        turn = rng.uniform(0, np.pi)
-        strokes = [
-            np.stack(
-                [
-                    column + reach * np.cos(turn + flip + half),
-                    row + reach * np.sin(turn + flip + half),
-                ],
-                1,
-            )
-            for flip in (0, np.pi)
-        ]
-    else:  # an arrow or a line that points at it
-        turn = rng.uniform(0, 2 * np.pi)
-        near, far = scene.radius * 1.4 + 0.02, scene.radius * 1.4 + rng.uniform(0.1, 0.25)
-        strokes = [
-            np.array([[column + r * np.cos(turn), row + r * np.sin(turn)] for r in (near, far)])
-        ]
-    for points in strokes:
-        draw.line(
-            [tuple(p) for p in (points * size * scale).tolist()],
-            fill=255,
-            width=width,
-            joint="curve",
-        )
-    alpha = np.asarray(sheet.resize((size, size), Image.Resampling.BOX), np.float32) / 255
-    return appearance.ink(canvas, rgb, alpha), alpha > 0.5
-
-
-def _cloth(canvas: Canvas, scene: Scene, rgb: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    rng = canvas.rng
-    angle = rng.uniform(0, 2 * np.pi)
-    along = (canvas.x - 0.5) * np.cos(angle) + (canvas.y - 0.5) * np.sin(angle)
-    edge = rng.uniform(0.3, 0.45) + 0.02 * canvas.smooth(3)
-    bend = (
-        rng.uniform(0, 0.5)
-        * ((canvas.x - 0.5) * np.sin(angle) - (canvas.y - 0.5) * np.cos(angle)) ** 2
-    )
-    off_skin = along + bend > edge
-    cloth = appearance.cloth(canvas)
-    shadow = 1 - 0.35 * sigmoid((along + bend - edge + 0.02) / np.float32(0.01)) * (~off_skin)
-    rgb = rgb * shadow[..., None]
-    return np.where(off_skin[..., None], cloth, rgb).astype(np.float32), off_skin
-
-
-def _plaster(canvas: Canvas, scene: Scene, rgb: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    rng = canvas.rng
-    row, column = scene.centre
-    angle = rng.uniform(0, np.pi)
-    u = (canvas.x - column) * np.cos(angle) + (canvas.y - row) * np.sin(angle)
-    v = -(canvas.x - column) * np.sin(angle) + (canvas.y - row) * np.cos(angle)
-    cover = (np.abs(u + 0.3 * scene.radius) < 2.2 * scene.radius) & (
-        np.abs(v) < 0.75 * scene.radius
-    )
-    paper = np.array([0.93, 0.88, 0.8], np.float32) * (1 + 0.03 * canvas.streaks(120, 1))[..., None]
-    return np.where(cover[..., None], paper, rgb).astype(np.float32), cover
-
-
-def _ruler(canvas: Canvas, rgb: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """A paper ruler along one side, a tick a millimetre, longer at 5 and 10."""
-    rng = canvas.rng
-    side = int(rng.integers(4))
-    away = (canvas.y, 1 - canvas.y, canvas.x, 1 - canvas.x)[side]
-    x = canvas.x if side < 2 else canvas.y
-    depth, tilt = rng.uniform(0.09, 0.15), rng.uniform(-0.03, 0.03)
-    edge = depth + tilt * (x - 0.5)
-    strip = away < edge
-    spacing = rng.uniform(0.02, 0.03)
-    index = np.floor(x / spacing)
-    offset = x - index * spacing
-    length = np.where(index % 10 == 0, 0.62, np.where(index % 5 == 0, 0.45, 0.3)) * depth
-    tick = strip & (offset < 0.18 * spacing) & (edge - away < length)
-    rgb = np.where(strip[..., None], appearance.paper(canvas), rgb)
-    return np.where(tick[..., None], np.float32(0.12), rgb).astype(np.float32), strip

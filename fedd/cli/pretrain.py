@@ -9,9 +9,6 @@ import click
 from fedd.cli import options
 from fedd.errors import TrainingDataError
 
-#: Highest learning rates: from random weights, and from weights that know something already.
-SCRATCH_RATE, TUNING_RATE = 4e-4, 1e-4
-
 
 @click.command(cls=options.Command)
 @click.argument("photographs", type=click.Path(exists=True, path_type=Path))
@@ -26,67 +23,79 @@ SCRATCH_RATE, TUNING_RATE = 4e-4, 1e-4
     help="Name of the backbone.  [default: small, or NAME-tuned of the one it starts from]",
 )
 @options.count("--steps", 3000, "Training steps in total.")
-@options.count("--batch-size", 16, "Images per step.", least=2)
-@options.count("--phantoms", 4000, "Rendered phantoms to learn from in addition.", least=0)
-@click.option(
-    "--teacher",
-    type=click.Choice(["efficientnet-lite0", "none"]),
-    default="efficientnet-lite0",
-    show_default=True,
-    help="Encoder whose features guide the network.",
-)
 @click.option(
     "--init",
     metavar="NAME|FILE",
     help="Backbone to continue from, of any architecture: 'small' or a weights file.",
 )
 @click.option(
-    "--learning-rate",
-    type=click.FloatRange(min=0, min_open=True),
-    help=f"Highest learning rate.  [default: {SCRATCH_RATE}, {TUNING_RATE} with --init]",
+    "--score",
+    type=options.FILE,
+    help="CSV of photographs with masks (set, photograph, mask, patient) that a curve is measured on, by cross-validation.",
 )
-@options.seed()
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Change a setting, such as batch_size=8; may be given several times.",
+)
+@options.DEVICE
 def pretrain(
     photographs: Path,
     out: Path,
     only: Path | None,
     name: str | None,
     steps: int,
-    batch_size: int,
-    phantoms: int,
-    teacher: str,
     init: str | None,
-    learning_rate: float | None,
-    seed: int,
+    score: Path | None,
+    changes: tuple[str, ...],
+    device: str,
 ) -> None:
-    """Train a backbone on unlabelled PHOTOGRAPHS (a folder), on the CPU.
+    """Train a backbone on unlabelled PHOTOGRAPHS (a folder).
 
     It has the architecture of the small one and starts from random weights; with --init it continues
-    from another backbone of any architecture. About 1.2 s per step on two cores for the small one. If it
-    is stopped or killed, the same command resumes it from the last checkpoint, at most 100 steps back.
+    from another UNet of any architecture. An ImageNet encoder guides it. About 1.2 s a step on two
+    cores for the small one. If it is stopped or killed, the same command resumes it from the last checkpoint,
+    at most 100 steps back; with more --steps it goes on from its end.
+
+    \b
+    Settings of --set, among others:
+      learning_rate=1e-4  highest rate (4e-4; 1e-4 with --init)
+      batch_size=16       images a step
+      phantoms=4000       rendered images with masks
+      composite_share=1   of the phantoms, drawn on the photographs' own skin
+      pair_share=0.25     of a batch, photographs without and with pen or ruler
+      masked_share=0.4    of the patches, hidden from the network
+      align_weight=0.5    of the encoder's features in the loss; 0: no encoder
+      zoom=0.3,1.6        width of a view, in widths of the photograph
+      image_size=192      of the network: a wider view
+      heads_first=100     steps in which the network stands still, with --init
+      score_every=250     steps between points of the curve of --score
+      seed=0              of everything random
     """
     from fedd.backbone import SMALL
+    from fedd.pretrain.curve import read_score_table
     from fedd.pretrain.encoder import efficientnet_lite0_teacher
     from fedd.pretrain.pretrain import PretrainSettings
     from fedd.pretrain.pretrain import pretrain as train
+    from fedd.pretrain.settings import SCRATCH_RATE, TUNING_RATE, with_changes
     from fedd.weights.files import load_unet
 
     chosen = _photographs(photographs, only)
     start = load_unet(init) if init else None
-    settings = PretrainSettings(
-        steps=steps,
-        batch_size=batch_size,
-        phantoms=phantoms,
-        learning_rate=learning_rate or (TUNING_RATE if start else SCRATCH_RATE),
-        seed=seed,
-    )
+    rate = TUNING_RATE if start else SCRATCH_RATE
+    settings = with_changes(PretrainSettings(steps=steps, learning_rate=rate), changes)
+    table = read_score_table(score) if score else None
     path = train(
         chosen,
         out,
         start or SMALL,
         settings,
-        efficientnet_lite0_teacher(chosen) if teacher != "none" else None,
+        efficientnet_lite0_teacher(chosen, device) if settings.align_weight else None,
         name or (f"{start.name}-tuned" if start else "small"),
+        score=table,
+        device=device,
     )
     click.echo(path)
 

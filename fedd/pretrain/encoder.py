@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from fedd.encoders import load_efficientnet_lite0, strided_features
 from fedd.errors import TrainingDataError
+from fedd.network.devices import existing_device
+from fedd.pretrain.autocast import training_precision
 from fedd.pretrain.data import squares
 
 #: Maps images (N, 3, S, S) in [-1, 1] to target features (N, C, h, w), by stride.
@@ -27,7 +29,7 @@ TEACHER_SIZE = 192
 _SAMPLE = 128
 
 
-def efficientnet_lite0_teacher(photographs: Sequence[Path]) -> Teacher:
+def efficientnet_lite0_teacher(photographs: Sequence[Path], device: str = "cpu") -> Teacher:
     """Return ImageNet's EfficientNet-Lite0 (Apache-2.0) as teacher: its strides 16, 8 and 4.
 
     Each channel is standardised over the first of the `photographs` that can be opened; stride 8 also
@@ -35,12 +37,15 @@ def efficientnet_lite0_teacher(photographs: Sequence[Path]) -> Teacher:
     is not installed, TrainingDataError if no photograph can be opened.
     """
     net: Any = load_efficientnet_lite0().requires_grad_(False)
-    net = net.to(memory_format=torch.channels_last)  # which torch's stubs do not know of modules
+    on = existing_device(device)
+    net = net.to(
+        on, memory_format=torch.channels_last
+    )  # which torch's stubs do not know of modules
 
     @torch.no_grad()
     def raw(images: Tensor) -> dict[int, Tensor]:
         x = F.interpolate(images, (TEACHER_SIZE,) * 2, mode="bilinear", align_corners=False)
-        with torch.autocast("cpu", torch.bfloat16):
+        with training_precision(on):
             found = strided_features(net, x.contiguous(memory_format=torch.channels_last), 16)
         f16, f8, f4 = (found[stride].float() for stride in (16, 8, 4))
         up = F.interpolate(f16, f8.shape[-2:], mode="bilinear", align_corners=False)
@@ -53,7 +58,7 @@ def efficientnet_lite0_teacher(photographs: Sequence[Path]) -> Teacher:
             f"no photograph for the teacher: {len(photographs)} found"
             f"{', first ' + refused[0] if refused else '; name a folder that holds them'}"
         )
-    seen = [raw(part.float() / 127.5 - 1) for part in torch.split(torch.stack(sample), 16)]
+    seen = [raw(part.float().to(on) / 127.5 - 1) for part in torch.split(torch.stack(sample), 16)]
     mean, std = {}, {}
     for stride in seen[0]:
         values = torch.cat([s[stride] for s in seen])

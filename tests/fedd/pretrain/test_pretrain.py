@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from fedd.backbone import SMALL, DiffusionUNet, UNetConfig
 from fedd.errors import TrainingDataError, WeightsError
 from fedd.pretrain import pretrain as module
+from fedd.pretrain import run as run_module
+from fedd.pretrain.curve import Curve, Point
 from fedd.pretrain.data import squares
 from fedd.pretrain.encoder import Teacher, efficientnet_lite0_teacher
 from fedd.pretrain.pretrain import PretrainSettings, pretrain
@@ -60,15 +62,15 @@ def test_pretrain__a_stopped_run_ends_like_an_unbroken_one(
     start = DiffusionUNet.random(OTHER, seed=3) if tuning else TINY
     monkeypatch.setattr(module, "CHECKPOINT_EVERY", 2)
     unbroken = pretrain(photographs, tmp_path / "a", start, SETTINGS, None, "tiny")
-    real = module._Run.train_step
+    real = run_module.Run.train_step
 
-    def killed(run: module._Run, *args: Any) -> dict[str, float]:
+    def killed(run: run_module.Run, *args: Any) -> dict[str, float]:
         if run.step == 3:
             raise KeyboardInterrupt
         return real(run, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Run, "train_step", killed)
+        patch.setattr(run_module.Run, "train_step", killed)
         with pytest.raises(KeyboardInterrupt):
             pretrain(photographs, tmp_path / "b", start, SETTINGS, None, "tiny")
     assert not (tmp_path / "b" / "tiny.safetensors").exists()
@@ -81,6 +83,33 @@ def test_pretrain__a_stopped_run_ends_like_an_unbroken_one(
     weights = second.net.state_dict()
     for key, value in first.net.state_dict().items():
         torch.testing.assert_close(weights[key], value, rtol=0, atol=0)
+
+
+def test_pretrain__points_of_the_curve_also_of_a_resumed_run(
+    photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while it measured step 2, of which the checkpoint was written before."""
+    measured: list[int] = []
+
+    def killed(curve: Curve, step: int, *_: object) -> str:
+        if step == 2:
+            raise KeyboardInterrupt
+        return record(curve, step)
+
+    def record(curve: Curve, step: int, *_: object) -> str:
+        measured.append(step)
+        curve.points.append(Point(step, 0.0, {}))
+        return ""
+
+    settings = replace(SETTINGS, steps=5, score_every=2, phantoms=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Curve, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(photographs, tmp_path, TINY, settings, None, "tiny", score={})
+    monkeypatch.setattr(Curve, "add", record)
+    monkeypatch.setattr(Curve, "has", lambda self, step: step in measured)
+    pretrain(photographs, tmp_path, TINY, settings, None, "tiny", score={})
+    assert measured == [0, 2, 4, 5]
 
 
 def test_pretrain__starts_from_the_weights_given(photographs: list[Path], tmp_path: Path) -> None:
@@ -182,7 +211,7 @@ def test_pretrain__nothing_to_learn_from(tmp_path: Path) -> None:
 def test_pretrain__a_teacher_for_any_architecture(photographs: list[Path], tmp_path: Path) -> None:
     teacher = _averages_by_stride(2, 8, 16)
     pretrain(photographs, tmp_path, OTHER, SETTINGS, teacher, "other")
-    assert module._Run(OTHER, SETTINGS, teacher).align_blocks == {2: 2, 8: 0, 16: 0}
+    assert run_module.Run(OTHER, SETTINGS, teacher).align_blocks == {2: 2, 8: 0, 16: 0}
 
 
 def _averages_by_stride(*strides: int) -> Teacher:
@@ -204,13 +233,13 @@ def test_teacher__features_by_stride_for_the_small_networks_blocks(photographs: 
     assert all(torch.isfinite(f).all() for f in found.values())
     brighter = teacher((image * 0.5 + 0.5).clamp(-1, 1))
     assert not torch.allclose(found[16], brighter[16])
-    assert module._Run(SMALL, SETTINGS, teacher).align_blocks == {16: 1, 8: 3, 4: 5}
+    assert run_module.Run(SMALL, SETTINGS, teacher).align_blocks == {16: 1, 8: 3, 4: 5}
 
 
 def test_command__one_step_from_named_photographs(photographs: list[Path], tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("0.png\n2.png\n")
     done = _command(
-        photographs, tmp_path, "--only", tmp_path / "names.txt", *ONE_STEP, "--phantoms", 2
+        photographs, tmp_path, "--only", tmp_path / "names.txt", *ONE_STEP, "--set", "phantoms=2"
     )
     assert done.exit_code == 0, done.output
     assert "2 photographs, 2 phantoms" in done.stderr
@@ -222,7 +251,7 @@ def test_command__resumes_from_a_backbone_of_another_architecture(
 ) -> None:
     weights = tmp_path / "mine.safetensors"
     save_backbone(weights, "mine", OTHER, DiffusionUNet.random(OTHER).net.state_dict(), {})
-    options = ("--phantoms", 0, "--teacher", "none", "--init", weights)
+    options = ("--set", "phantoms=0", "--set", "align_weight=0", "--init", weights)
     done = _command(photographs, tmp_path, *ONE_STEP, *options)
     assert done.exit_code == 0, done.output
     tuned = load_backbone(done.stdout.strip())
@@ -235,7 +264,7 @@ def test_command__missing_photograph_or_backbone(photographs: list[Path], tmp_pa
     (tmp_path / "names.txt").write_text("0.png\n9.png\n")
     for words, says in (
         (("--only", tmp_path / "names.txt"), "first 9.png"),
-        (("--teacher", "none", "--init", "none-such"), "no backbone called none-such"),
+        (("--set", "align_weight=0", "--init", "none-such"), "no backbone called none-such"),
     ):
         done = _command(photographs, tmp_path, *words)
         assert done.exit_code == 1
@@ -243,7 +272,7 @@ def test_command__missing_photograph_or_backbone(photographs: list[Path], tmp_pa
         assert not (tmp_path / "run").exists()
 
 
-ONE_STEP = ("--steps", 1, "--batch-size", 2)
+ONE_STEP = ("--steps", 1, "--set", "batch_size=2")
 
 
 def _command(photographs: list[Path], folder: Path, *words: object) -> Result:
