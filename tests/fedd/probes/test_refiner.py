@@ -209,3 +209,13 @@ def test_save__both_passes_come_back(tiny: DiffusionUNet, probes: Probes, tmp_pa
     np.testing.assert_array_equal(
         loaded.predict(tiny, [photograph])[0].mask, probes.predict(tiny, [photograph])[0].mask
     )
+
+
+@pytest.mark.training
+def test_refiner__windows_not_mirrored_also_once_loaded(tiny: DiffusionUNet, tmp_path: Path) -> None:
+    settings = replace(REFINING, mirrored=True, mirrored_windows=False)
+    trained = train_probes(examples(6), tiny, settings, CLASSES)
+    trained.save(tmp_path / "probes.safetensors")
+    for probes in (trained, load_probes(tmp_path / "probes.safetensors")):
+        assert probes.refiner is not None
+        assert (probes.settings.mirrored, probes.refiner.settings.mirrored) == (True, False)
