@@ -212,7 +212,9 @@ def test_save__both_passes_come_back(tiny: DiffusionUNet, probes: Probes, tmp_pa
 
 
 @pytest.mark.training
-def test_refiner__windows_not_mirrored_also_once_loaded(tiny: DiffusionUNet, tmp_path: Path) -> None:
+def test_refiner__windows_not_mirrored_also_once_loaded(
+    tiny: DiffusionUNet, tmp_path: Path
+) -> None:
     settings = replace(REFINING, mirrored=True, mirrored_windows=False)
     trained = train_probes(examples(6), tiny, settings, CLASSES)
     trained.save(tmp_path / "probes.safetensors")
