@@ -92,6 +92,8 @@ class StoredTraining(Record):
     calibration: dict[str, Any] | None = None  #: of the probabilities; None: not calibrated
     #: What decides, with the candidates, and the reliability of the expected IoU; None in old records.
     own_masks: dict[str, Any] | None = None
+    #: IoU by tone and class of training images, each by the members that did not learn from it.
+    out_of_fold: dict[str, Any] | None = None
     styles: tuple[
         dict[str, Any], ...
     ] = ()  #: annotators who draw clearly larger or smaller lesions

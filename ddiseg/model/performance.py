@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from annotation_protocol import load_protocol, metrics
 from annotation_protocol.estimates import (
+    ClassEstimates,
     Estimate,
     estimate_classes,
     estimate_classes_by_stratum,
@@ -61,7 +62,8 @@ def performance_tables(workspace: Workspace, version: ModelVersion) -> dict[str,
     """Return all that was measured of a version, the most trustworthy first.
 
     "random": on images sampled at random; "held_out": the gate's hold-out set; "evaluation": the last
-    one, if it was of this version alone; "validation": the split that ended its training.
+    one, if it was of this version alone; "validation": the split that ended its training;
+    "out_of_fold": its training images, each by the members that did not learn from it.
     """
     if version.kind == ModelKind.MALIGNANCY:
         tables = {"validation": _malignancy_validation(version)}
@@ -71,6 +73,7 @@ def performance_tables(workspace: Workspace, version: ModelVersion) -> dict[str,
             "held_out": holdout_table(version),
             "evaluation": _evaluation(workspace, version),
             "validation": _validation(version),
+            "out_of_fold": _out_of_fold(version),
         }
     leaked = asdict(leaked_since(workspace.catalogue, version))
     leaked["held_out"] = leaked.pop("holdout")
@@ -286,6 +289,25 @@ def _validation(version: ModelVersion) -> PerformanceTable | None:
         columns=[version.name],
         paired=False,
         rows=[_row(ALL, f"{name} IoU", score.iou_mean) for name, score in found.scores.items()],
+    )
+
+
+def _out_of_fold(version: ModelVersion) -> PerformanceTable | None:
+    found = version.training.out_of_fold
+    if found is None:
+        return None
+    return PerformanceTable(
+        title="Training images, each by the members that did not learn from it",
+        about=f"{sample_size(found['images'], None)} ({tones_text(found['by_tone'])}), drawn at random from them. "
+        "A fifth of the members predicts less well than all; what decides was chosen on these images.",
+        columns=[version.name],
+        paired=False,
+        rows=[
+            _row(tone, f"{name} IoU", ClassEstimates.from_json(score).iou_mean)
+            for tone, scores in found["scores"].items()
+            for name, score in scores.items()
+            if tone == ALL or f"{name} IoU" == LESION
+        ],
     )
 
 

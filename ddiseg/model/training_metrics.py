@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
@@ -12,16 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotation_protocol import metrics
-from annotation_protocol.estimates import estimate_classes
+from annotation_protocol.estimates import estimate_classes, estimate_classes_by_stratum
 from ddiseg.catalogue.tables import Image, Mask
 from ddiseg.model.compare import confusions
 from ddiseg.model.passes import embedded_images
+from ddiseg.model.performance import ALL
 from ddiseg.model.styles import find_styles
 from ddiseg.outcomes import Progress, halves, silent, track
 from ddiseg.sampling.groups import Groups
 from ddiseg.workspace.workspace import Workspace
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache
+from fedd.probes.own_masks import OwnMask
 from fedd.segment import Probes
 
 
@@ -40,7 +42,8 @@ def training_metrics(
     temperature, calibration error, and IoU by class with n and interval; None without a validation
     split. No mask is predicted for the training split: its IoU would be too high. `own_masks` tells what
     decides and how well the expected IoU holds, of predictions by members that did not learn from them;
-    `styles` how annotators differ.
+    `styles` how annotators differ, and `out_of_fold`, without a validation split, IoU by tone and class of
+    the same predictions.
     """
     first, second = halves(progress)
     digests: dict[int, str] = {}
@@ -69,6 +72,8 @@ def training_metrics(
         by_image = {i: of_digest[digest] for i, digest in digests.items() if digest in of_digest}
         styles = find_styles(workspace, pairs, groups, by_image)
         record |= {"own_masks": own.to_dict(), "styles": [style.to_json() for style in styles]}
+        if not measured:
+            record["out_of_fold"] = _out_of_fold(probes, pairs, by_image, groups)
     return record, embeddings
 
 
@@ -92,6 +97,38 @@ def _validation(
         "loss": probes.record.validation_loss,
         "calibration": asdict(probes.calibration) if probes.calibration else None,
         "scores": {name: score.to_json() for name, score in scores.items() if score.n},
+    }
+
+
+def _out_of_fold(
+    probes: Probes,
+    pairs: Sequence[tuple[Image, Mask]],
+    by_image: Mapping[int, OwnMask],
+    groups: Groups,
+) -> dict[str, Any] | None:
+    """Return IoU by tone and class of images by members that did not learn from them; None without any."""
+    found = [
+        (image, mask.classes, own.confusion)
+        for image, mask in pairs
+        if (own := by_image.get(image.id)) is not None and own.confusion is not None
+    ]
+    if not found:
+        return None
+    images = [image for image, _, _ in found]
+    matrices, keys = np.stack([matrix for _, _, matrix in found]), groups.keys(images)
+    scored = np.array([[c in of for c in range(len(probes.classes))] for _, of, _ in found])
+    tones = [image.tone for image in images]
+    by_tone = {
+        ALL: estimate_classes(matrices, keys, scored, probes.classes),
+        **estimate_classes_by_stratum(matrices, keys, scored, tones, probes.classes),
+    }
+    return {
+        "images": len(images),
+        "by_tone": count_tones(images),
+        "scores": {
+            tone: {name: score.to_json() for name, score in scores.items() if score.n}
+            for tone, scores in by_tone.items()
+        },
     }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from annotation_protocol import metrics
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache
 from fedd.dataset import UNKNOWN
@@ -32,6 +33,8 @@ class OwnMask:
     digest: str  #: of the image, as `ProbeTrainingRecord` names it
     accepted: int  #: pixels of the refined class in the mask
     predicted: int  #: and in the prediction of the same size, unlabelled pixels left out
+    #: Pixels by accepted and predicted class, (K, K), at the size at which it was measured.
+    confusion: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,4 +101,5 @@ def _own_mask(unseen: Unseen, predicted: NDArray[np.uint8], class_id: int) -> Ow
         unseen.kept.digest,
         int(np.count_nonzero(truth == class_id)),
         int(np.count_nonzero((predicted == class_id) & known)),
+        metrics.confusion(truth, predicted, len(unseen.probes.classes)),
     )
