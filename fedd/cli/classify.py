@@ -52,7 +52,7 @@ def classify() -> None:
 @click.option("--validation", type=options.SHARE, hidden=True)
 @click.option("--block", type=int, hidden=True)
 @click.option("--timestep", type=click.IntRange(0, 999), hidden=True)
-@click.option("--seed", type=int, hidden=True)
+@click.option("--seed", type=int, hidden=True, help="Seed of the training.")
 @options.out("File of the classifier (safetensors).")
 def train(
     photographs: Path,

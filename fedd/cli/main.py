@@ -40,7 +40,7 @@ SECTIONS: Sections = {
         "weights": ("fedd.cli.weights:weights", "Backbones that are fetched rather than shipped."),
         "pretrain": (
             "fedd.cli.pretrain:pretrain",
-            "Train a backbone on unlabelled PHOTOGRAPHS (a folder), on the CPU.",
+            "Train a backbone on unlabelled PHOTOGRAPHS (a folder).",
         ),
         "bench": (
             "fedd.cli.bench:bench",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from fedd.backbone import DiffusionUNet
 from fedd.clicks import SMALLEST, Click, ClickSegmenter, prepare_clicks, region
 from fedd.errors import ClickError, WeightsError
+from fedd.probes.decision import Decision, SecondPass
 from fedd.probes.training import Example, train_probes
 from fedd.segment import Probes
 from tests.fedd.conftest import CLASSES, QUICK, TINY, like, spot
@@ -180,8 +182,10 @@ def test_prepare_clicks__one_click_finds_the_spot(tiny: DiffusionUNet, probes: P
 
 
 def test_prepare_clicks__sees_what_predict_sees(tiny: DiffusionUNet, probes: Probes) -> None:
-    """Where clicks move nothing, the likeliest class is that of the mask, refined as it is."""
+    """Where clicks move nothing, the likeliest class is that of the mask, refined but for GrabCut."""
     photograph = spot(21, (TINY.image_size, TINY.image_size))[0]
+    probes = copy.copy(probes)
+    probes.decision = Decision(SecondPass.MEAN)
     mask = probes.predict(tiny, [photograph])[0].mask
     seen = prepare_clicks(probes, tiny, photograph)
     np.testing.assert_array_equal(mask == LESION, seen.log_odds[LESION] > 0)

@@ -36,7 +36,7 @@ def _examples(seed: int = 0) -> LinearExamples:
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(60, COLOURS + 40)).astype(np.float32)
     features[:, COLOURS:] += 2 * MALIGNANT[:, None]
-    itch = np.where(rng.random(60) < 0.8, MALIGNANT, ~MALIGNANT)
+    itch = np.where(rng.random(60) < 0.9, MALIGNANT, ~MALIGNANT)
     return LinearExamples(features, MALIGNANT, [{"itch": str(bool(i))} for i in itch])
 
 
@@ -50,7 +50,7 @@ def test_train__beside_it_stand_colour_and_the_covariates_alone(done: LinearTrai
     assert list(auc) == [Reader.ALL, Reader.COLOUR, Reader.COVARIATES]
     assert auc[Reader.ALL] > 0.9
     assert 0.3 < auc[Reader.COLOUR] < 0.7
-    assert 0.7 < auc[Reader.COVARIATES] < 0.9
+    assert 0.7 < auc[Reader.COVARIATES] < 0.97
     assert done.folds == 5
     assert done.classifier.threshold == youden_threshold(MALIGNANT, done.probabilities[Reader.ALL])
 
@@ -66,7 +66,7 @@ def test_train__without_covariates(tiny: DiffusionUNet) -> None:
 def test_cross_validation__no_image_is_told_by_its_own_patient() -> None:
     """Noise that names the patient is of no use for other patients."""
     examples = _examples()
-    names = np.random.default_rng(5).normal(size=(30, 60)).astype(np.float32) * 5
+    names = np.random.default_rng(5).normal(size=(30, 2000)).astype(np.float32) * 5
     no_colours = np.zeros((60, COLOURS), np.float32)
     of_patient = np.column_stack([no_colours, names[np.arange(60) // 2]])
     known = replace(examples, features=of_patient)
