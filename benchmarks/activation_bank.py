@@ -96,7 +96,7 @@ class ActivationBank(FeatureCache):
             progress(number + 1)
         if not parts:
             raise TrainingDataError("there are no masks to learn from")
-        return _joined(parts)
+        return joined(parts)
 
 
 def write_pixels(path: Path, pixels: Pixels) -> None:
@@ -116,7 +116,7 @@ def _field(name: str, tensor: Tensor) -> Any:
     return tuple(tensor.tolist()) if name == "channels" else tensor
 
 
-def _joined(parts: Sequence[Pixels]) -> Pixels:
+def joined(parts: Sequence[Pixels]) -> Pixels:
     """Return the pixels of several images as one."""
     values = {
         f.name: [getattr(part, f.name) for part in parts]

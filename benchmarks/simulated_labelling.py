@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from annotation_protocol.metrics import confusion, iou_per_class
+from benchmarks.activation_bank import joined
 from benchmarks.photographs import CLASSES, LESION
 from ddiseg.sampling.quotas import share_out
 from ddiseg.sampling.strategies import Candidates, Strategy, pick
@@ -99,8 +100,7 @@ class Activations:
             pixels = self._sampled[key]
             found.append(replace(pixels, image=torch.full_like(pixels.image, number)))
             progress(number + 1)
-        parts = zip(*((p.activations, p.labels, p.image) for p in found), strict=True)
-        return Pixels(*(torch.cat(part) for part in parts))
+        return joined(found)
 
 
 #: By strategy: (seeds, points, T) lesion IoU of each test photograph at each number of masks.
