@@ -9,6 +9,7 @@ Arrays: images are (S, S, 3) uint8 RGB, masks (S, S) uint8 class ids of the prot
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -120,9 +121,7 @@ def render(
     mask = np.full((size, size), SKIN, np.uint8)
     if scene.redness:
         rgb = appearance.redness(canvas, rgb, scene.centre, 2 * scene.radius, scene.redness)
-    spots = [scene if index == 0 else _another(scene, rng) for index in range(scene.lesions)]
-    spots += [_satellite(scene, rng) for _ in range(scene.satellites)]
-    for spot in spots:
+    for spot in _spots(scene, rng):
         rgb, lesion = _lesion(canvas, spot, rgb, skin_colour)
         mask[lesion] = LESION
     rgb = appearance.hairs(canvas, rgb, scene.hair)
@@ -144,6 +143,15 @@ def render(
     benign_or_not = DIAGNOSES[scene.kind]
     diagnosis, malignant = benign_or_not[int(rng.integers(len(benign_or_not)))]
     return Phantom(image, mask, scene, diagnosis, malignant)
+
+
+def _spots(scene: Scene, rng: np.random.Generator) -> Iterator[Scene]:
+    """Yield the lesions of a scene, each drawn by chance once the one before is on the picture."""
+    yield scene
+    for _ in range(1, scene.lesions):
+        yield _another(scene, rng)
+    for _ in range(scene.satellites):
+        yield _satellite(scene, rng)
 
 
 def _another(scene: Scene, rng: np.random.Generator) -> Scene:

@@ -88,7 +88,8 @@ def _now(stored: Any) -> Any:
     """What became of a row.
 
     `intervals` was "bootstrap", a gate's estimates have their patients, a classifier's scores may say
-    which class is too small and another threshold of accuracy, and a classifier has a recipe.
+    which class is too small and another threshold of accuracy, a classifier has a recipe,
+    and a training says what decides.
     """
     if not isinstance(stored, dict):
         return stored
@@ -98,6 +99,8 @@ def _now(stored: Any) -> Any:
             estimate["patients"] = found["patients"]
     if "best_epoch" in found:
         found |= {"recipe": "paper", "folds": 0, "covariates": [], "imputed": {}, "beside": {}}
+    if "went_on_from" in found:
+        found |= {"calibration": None, "own_masks": None, "out_of_fold": None, "styles": []}
     return found | ({"lacking": "", "accuracy_threshold": None} if "roc_auc" in found else {})
 
 
