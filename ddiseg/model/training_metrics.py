@@ -73,7 +73,7 @@ def training_metrics(
         styles = find_styles(workspace, pairs, groups, by_image)
         record |= {"own_masks": own.to_dict(), "styles": [style.to_json() for style in styles]}
         if not measured:
-            record["out_of_fold"] = _out_of_fold(probes, pairs, by_image, groups)
+            record["out_of_fold"] = out_of_fold(probes, pairs, by_image, groups)
     return record, embeddings
 
 
@@ -100,7 +100,7 @@ def _validation(
     }
 
 
-def _out_of_fold(
+def out_of_fold(
     probes: Probes,
     pairs: Sequence[tuple[Image, Mask]],
     by_image: Mapping[int, OwnMask],
