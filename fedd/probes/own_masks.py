@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from annotation_protocol import metrics
 from fedd.backbone import Backbone
 from fedd.cache import FeatureCache
-from fedd.dataset import UNKNOWN
 from fedd.probes.choice import FEWEST, Choice, choose, default_choice
 from fedd.probes.decision import DEFAULT
 from fedd.probes.quality import ClassQuality, Quality, fit_quality
@@ -95,11 +94,6 @@ def measure(
 
 
 def _own_mask(unseen: Unseen, predicted: NDArray[np.uint8], class_id: int) -> OwnMask:
-    truth = unseen.kept.mask
-    known = truth != UNKNOWN
-    return OwnMask(
-        unseen.kept.digest,
-        int(np.count_nonzero(truth == class_id)),
-        int(np.count_nonzero((predicted == class_id) & known)),
-        metrics.confusion(truth, predicted, len(unseen.probes.classes)),
-    )
+    confusion = metrics.confusion(unseen.kept.mask, predicted, len(unseen.probes.classes))
+    accepted, found = confusion[class_id].sum(), confusion[:, class_id].sum()
+    return OwnMask(unseen.kept.digest, int(accepted), int(found), confusion)
